@@ -490,6 +490,9 @@ class StaticHead:
     # the mean of real "frames"; "" = every token, or a pooler
     reads: str = ""
     frames: str = ""  # upstream's method that counts the frames of so many samples; "" = the head asks for none
+    skips: str = (
+        ""  # field of the config: how many positions behind the first are none of the "rest" either; "" = they all are
+    )
     part: str = ""  # path of the part of the base model whose outputs it reads; "" = those of the base model
     mask_token: str = (
         ""  # path in the base model of the token for masked patches, which is the head's; "" = there is none
@@ -568,6 +571,7 @@ class AdapterModelPlan:
     ] = ()  # of heads that can be added; () = no head fits, and the class has no methods for heads
     head_config: str = ""  # path, in the config, of that of the part which heads stand on; "" = the config itself
     pooling: str = ""  # what stands for a sequence: see `StaticHead.reads`; "" without heads
+    pooling_skips: str = ""  # see `StaticHead.skips`
     frames: str = ""  # the method that counts the frames of so many samples; "" = no head asks for it
     mask_token: str = (
         ""  # path in the base model of the token for masked patches, which a head holds; "" = no head does
@@ -592,6 +596,7 @@ class AdapterModelPlan:
         facts = (
             self.head_config,
             self.pooling,
+            self.pooling_skips,
             self.frames,
             self.mask_token,
             self.weighs_layers,

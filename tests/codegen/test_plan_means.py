@@ -123,7 +123,14 @@ def planned(release: Release, body: str, task: str) -> StaticHead:
         pytest.param("logits = self.direct(x.mean(dim=1).mean(dim=1))", id="two means"),
         pytest.param(beside("x[:, 1]"), id="the second beside a mean"),
         pytest.param(beside(rest="x.mean(dim=1)"), id="beside a mean of all, which the first is in"),
-        pytest.param(beside(rest="x[:, 1 + self.config.size :].mean(dim=1)"), id="beside a mean without some more"),
+        pytest.param(beside(rest="x[:, 2 + self.config.size :].mean(dim=1)"), id="beside a mean without two and more"),
+        pytest.param(beside(rest="x[:, 1 - self.config.size :].mean(dim=1)"), id="beside a mean of the last ones"),
+        pytest.param(
+            beside(rest="x[:, 1 + self.count :].mean(dim=1)"), id="beside a mean without as many as nothing says"
+        ),
+        pytest.param(
+            "logits = self.direct(x[:, 1 + self.config.size : -1].mean(dim=1))", id="a mean without the last"
+        ),
         pytest.param(beside(rest="x[:, 1:].amax(dim=1)"), id="beside the largest"),
         pytest.param(beside(rest="outputs[1][:, 1:].mean(dim=1)"), id="beside a mean of something else"),
         pytest.param(beside(rest="x[:, 1:].mean(dim=1), x[:, 2]"), id="three side by side"),
@@ -171,6 +178,18 @@ def test_what_a_head_reads(release: Release, body: str, reads: str) -> None:
     head = planned(release, body, "audio_classification")
     assert (head.head_type, head.reads) == ("audio_classification", reads)
     assert pooling(BASE, (head.head_type,), (reads,)) == reads
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        beside(rest="x[:, 1 + self.config.size :].mean(dim=1)"),
+        "logits = self.direct(x[:, 1 + self.config.size :].mean(dim=1))",
+    ],
+)
+def test_a_mean_may_leave_out_as_many_as_the_config_says(release: Release, body: str) -> None:
+    assert planned(release, body, "audio_classification").skips == "size"
+    assert planned(release, body.replace("1 + self.config.size :", "1:"), "audio_classification").skips == ""
 
 
 def test_frames_are_counted_by_the_method_that_masks_ask(release: Release) -> None:

@@ -65,7 +65,7 @@ MASK = torch.ones(2, 400, dtype=torch.long)
 MASK[1, 250:] = 0
 TEXT = torch.tensor([[5, 6, 7, 8], [9, 4, -100, -100]])
 PAINTERS = ("vit", "deit", "swin", "swinv2")
-TYPES = ("wav2vec2", "audio-spectrogram-transformer", "timesformer", "videomae", "dinov2")
+TYPES = ("wav2vec2", "audio-spectrogram-transformer", "timesformer", "videomae", "dinov2", "dinov2_with_registers")
 
 
 def wave(**options: object) -> Wav2Vec2Config:
@@ -230,6 +230,7 @@ def test_means_leave_out_what_they_say() -> None:
     assert_close(pool(states, "frames", frame_mask=real), states[:, :3].mean(dim=1))
     assert_close(pool(states[:, :3], "mean"), states[:, :3].mean(dim=1))
     assert_close(pool(states[:, :3], "rest"), states[:, 1:3].mean(dim=1))
+    assert_close(pool(states[:, :3], "rest", skipped=1), states[:, 2])
     assert_close(pool(states[:, :3], "both"), torch.cat([states[:, 0], states[:, 1:3].mean(dim=1)], dim=1))
     assert_close(pool(states[:, :3], "frames"), states[:, :3].mean(dim=1))
 

@@ -17,6 +17,7 @@ def pool(
     pad_token_id: int | None = None,
     eos_token_id: int | None = None,
     frame_mask: torch.Tensor | None = None,
+    skipped: int = 0,
 ) -> torch.Tensor:
     """The hidden state that stands for each sequence.
 
@@ -32,6 +33,7 @@ def pool(
         pad_token_id: of the model's config.
         eos_token_id: of the model's config.
         frame_mask: [B, L], true at frames that are no padding; None = all are none.
+        skipped: how many positions behind the first are none of the rest either.
 
     Returns:
         [B, H]; with "both" [B, 2 * H].
@@ -42,10 +44,11 @@ def pool(
     if rule == "first":
         return hidden_states[:, 0]
     if rule == "both":
-        return torch.cat([hidden_states[:, 0], _mean(hidden_states[:, 1:], None)], dim=-1)
+        return torch.cat([hidden_states[:, 0], _mean(hidden_states[:, 1 + skipped :], None)], dim=-1)
     if rule in ("mean", "rest", "frames"):
         return _mean(
-            hidden_states[:, 1:] if rule == "rest" else hidden_states, frame_mask if rule == "frames" else None
+            hidden_states[:, 1 + skipped :] if rule == "rest" else hidden_states,
+            frame_mask if rule == "frames" else None,
         )
     marked: torch.Tensor | None
     if rule == "eos":

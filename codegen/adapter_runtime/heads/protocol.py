@@ -25,6 +25,7 @@ class FlexibleHeadsModel(AdaptedModel, Protocol):
     pooling: ClassVar[Pooling]  # which token stands for a sequence
     encoder_heads: ClassVar[tuple[str, ...]]  # types that read what an encoder gives, and not the decoder behind it
     encoder_pooling: ClassVar[Pooling]  # which of its positions stands for a sequence
+    pooling_skips: ClassVar[str]  # field of the config: how many tokens behind the first stand for nothing; "" = none
     frame_counter: ClassVar[str]  # method that counts the frames of so many samples; "" = there are no frames
     mask_token: ClassVar[str]  # where the base model reads the token for masked patches; "" = it masks none
     use_pooler: bool  # what ``use_pooler=None`` means where a head is added

@@ -110,6 +110,7 @@ def plan_adapter_model(plan: ModelPlan, facts: ModuleFacts, class_name: str) -> 
         frames=next((head.frames for head in plan.static_heads if head.frames), "") if heads else "",
         weighs_layers=bool(heads) and any(head.weighs_layers for head in plan.static_heads),
         mask_token=next((head.mask_token for head in plan.static_heads if head.mask_token), "") if heads else "",
+        pooling_skips=next((head.skips for head in plan.static_heads if head.skips), "") if heads else "",
         pooling=pooling(base, heads, (head.reads for head in plan.static_heads if head.reads)),
         generates=bool(GENERATIVE & {*heads}),
         head_arguments=groups,

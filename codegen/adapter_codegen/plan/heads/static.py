@@ -290,7 +290,16 @@ class _HeadPlanner:
         frames = chain.frames if head_type in OF_FRAMES else ""
         given, part = tuple(options.items()), chain.part if is_composite(self.base) else encoder
         return StaticHead(
-            "", chain.base_attribute, head_type, layers, given, tuple(tensors), chain.reads, frames, part
+            "",
+            chain.base_attribute,
+            head_type,
+            layers,
+            given,
+            tuple(tensors),
+            chain.reads,
+            frames,
+            part=part,
+            skips=chain.skips,
         )
 
     def _options(self, chain: Chain, head_type: str) -> dict[str, object]:

@@ -51,6 +51,9 @@ class RunHeadsMixin:
     """The end of the forward of a model with flexible heads."""
 
     pooling: ClassVar[Pooling] = "first"  # rendered: which token stands for a sequence
+    pooling_skips: ClassVar[str] = (
+        ""  # rendered: the field of the config with how many tokens behind the first stand for nothing
+    )
     frame_counter: ClassVar[str] = (
         ""  # rendered: the method that counts the frames of so many samples, where frames have padding
     )
@@ -372,4 +375,5 @@ def _pooled(
         pad_token_id=config_value(model.config, "pad_token_id"),
         eos_token_id=config_value(model.config, "eos_token_id"),
         frame_mask=_frame_mask(model, outputs, attention_mask) if rule == "frames" else None,
+        skipped=getattr(model.config, model.pooling_skips) if model.pooling_skips else 0,
     )

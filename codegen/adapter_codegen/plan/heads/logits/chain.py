@@ -75,7 +75,7 @@ class Link:
     activation: str | cst.BaseExpression = ""  # name, or the expression that chooses it: ``config.hidden_act``
     terms: Terms = ()  # of a scale
     key: str = (
-        ""  # field of the config: the limit of a cap, the number of a cut; the flag that a scale needs, "" = it is always there
+        ""  # field of the config: the limit of a cap, the number of a cut, what a mean skips; the flag that a scale needs, "" = it is always there
     )
     rates: Rates = ()  # of a dropout
 
@@ -86,6 +86,7 @@ class Chain:
     base_attribute: str  # that holds the base model; "" where the head class holds its parts instead
     pooled: bool  # it starts from the pooler's output, not from the hidden states
     reads: str = ""  # which position of each sequence: see `positions`; "" = all
+    skips: str = ""  # of a mean without the first: see `Mean.skipped`
     requires: tuple[tuple[str, object], ...] = ()  # fields of the config, with the value for which this is the way
     part: str = ""  # where the class holds the model that it starts from, if that is another one than the base model
     frames: str = ""  # the method that counts the frames of so many samples; "" = the head asks for none
@@ -234,7 +235,7 @@ class _Walk:
                 continue
             mean = self.averages.mean(value)
             if mean is not None:
-                way, value = way.over(Link(Step.MEAN), mean.rule), mean.tensor
+                way, value = way.over(Link(Step.MEAN, key=mean.skipped), mean.rule), mean.tensor
                 continue
             if value.op is Op.JOIN:
                 step = self._conditional(value)
@@ -258,9 +259,9 @@ class _Walk:
         if pooled and not is_built_as_usual(self.facts, self.base, self._submodule(attribute)):
             raise Unclear("It reads a pooler that the base model may be without: `{}`.", value.node)
         links = tuple(reversed(way.links))
-        return Chain(
-            _without_means(links, BOTH in way.positions), attribute, pooled, rule(way.positions), way.requires, part
-        )
+        skips = next((link.key for link in links if link.step is Step.MEAN), "")
+        behind = _without_means(links, BOTH in way.positions)
+        return Chain(behind, attribute, pooled, rule(way.positions), skips, way.requires, part)
 
     def _before(self, value: Value, link: Link | None) -> Value:
         if link is not None:

@@ -4,6 +4,7 @@ x[:, 0], x[rows, lengths]                the first, the last that is no padding,
 
 x.mean(dim=1), torch.mean(x, dim=1)      the mean of all positions
 x[:, 1:].mean(dim=1)                     of all but the first, where a learned token stands
+x[:, 1 + self.config.n :].mean(dim=1)    and but those behind it, where others stand that are no patches either
 torch.cat([x[:, 0], x[:, 1:].mean(dim=1)], dim=1)        the first and that mean, side by side
 
 if attention_mask is None:               of those frames that come from samples which are no padding
@@ -24,7 +25,8 @@ import libcst as cst
 from adapter_codegen.parse.syntax import dotted_name, is_none
 from adapter_codegen.plan.flow.values import How, Op, Value, alternatives, ancestors, same_tensor
 from adapter_codegen.plan.heads.logits.conditions import condition
-from adapter_codegen.plan.heads.logits.slices import is_whole
+from adapter_codegen.plan.heads.logits.factors import config_field
+from adapter_codegen.plan.heads.logits.slices import bounds, integer, is_whole
 from adapter_codegen.plan.heads.logits.slices import parts as slices
 
 FIRST, LAST, EOS = "first", "last", "eos"  # the rules of flexible heads
@@ -72,6 +74,7 @@ class Mean:
 
     tensor: Value  # [B, L, H]
     rule: str
+    skipped: str = ""  # field of the config that says how many positions behind the first it leaves out too; "" = none
 
 
 class Averages:
@@ -94,8 +97,9 @@ class Averages:
         if tensor is None:
             return None
         behind = same_tensor(tensor)
-        if behind.op is Op.ITEM and _leaves_first_out(behind):
-            return Mean(behind.inputs[0], REST)
+        skipped = _left_out(behind) if behind.op is Op.ITEM else None
+        if skipped is not None:
+            return Mean(behind.inputs[0], REST, skipped)
         return None if behind.op is Op.ITEM and not behind.index and len(behind.inputs) > 1 else Mean(tensor, MEAN)
 
     def _beside_first(self, joined: Value) -> Mean | None:
@@ -114,7 +118,7 @@ class Averages:
         ):
             return None
         is_same = same_tensor(first.inputs[0]) is same_tensor(rest.tensor)
-        return Mean(rest.tensor, BOTH) if is_same else None
+        return Mean(rest.tensor, BOTH, rest.skipped) if is_same else None
 
     def _of_frames(self, join: Value) -> Mean | None:
         test = condition(join)
@@ -152,20 +156,27 @@ def _reduced(value: Value, name: str) -> Value | None:
     return tensor if is_second and not others and len(positional) + len(named) == 1 else None
 
 
-def _leaves_first_out(item: Value) -> bool:
-    """``x[:, 1:]`` and ``x[:, 1:, :]``"""
-    slices = [element.slice for element in (item.node.slice if isinstance(item.node, cst.Subscript) else ())]
-    if len(slices) not in (2, 3) or not all(isinstance(one, cst.Slice) for one in slices):
-        return False
-    return [_bounds(one) for one in slices] in ([("", ""), ("1", "")], [("", ""), ("1", ""), ("", "")])
-
-
-def _bounds(one: cst.BaseSlice) -> tuple[str, str]:
-    assert isinstance(one, cst.Slice)
-    ends = [
-        end.value if isinstance(end, cst.Integer) else "" if end is None else "?" for end in (one.lower, one.upper)
-    ]
-    return (ends[0], ends[1]) if one.step is None else ("?", "?")
+def _left_out(item: Value) -> str | None:
+    """ "" of ``x[:, 1:]`` and ``x[:, 1:, :]``, "n" of ``x[:, 1 + self.config.n :]``; None of anything else."""
+    places = slices(item.node)
+    if len(places) not in (2, 3) or not all(
+        isinstance(one, cst.Slice) and is_whole(one) for one in (places[0], *places[2:])
+    ):
+        return None
+    ends = bounds(places[1])
+    if ends is None or ends[1] is not None:
+        return None
+    start = ends[0]
+    if integer(start) == 1:
+        return ""
+    is_more = (
+        isinstance(start, cst.BinaryOperation) and isinstance(start.operator, cst.Add) and integer(start.left) == 1
+    )
+    return (
+        (config_field(dotted_name(start.right)) or None)
+        if is_more and isinstance(start, cst.BinaryOperation)
+        else None
+    )
 
 
 def _unpadded(value: Value) -> Value:
