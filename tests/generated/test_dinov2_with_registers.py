@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Dinov2WithRegisters."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class Dinov2WithRegistersAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class Dinov2WithRegistersAdapterTestBase(AdapterTestBase):
 
 
 class Dinov2WithRegistersAdapterTest(Dinov2WithRegistersAdapterTestBase, AdapterTests):
+    pass
+
+
+class Dinov2WithRegistersClassConversionTest(Dinov2WithRegistersAdapterTestBase, ClassConversionTests):
     pass

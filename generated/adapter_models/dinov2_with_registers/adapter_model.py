@@ -33,7 +33,8 @@ class Dinov2WithRegistersAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, Dinov
     """
 
     head_types = ("image_classification",)
-    pooling = "first"
+    pooling = "both"
+    pooling_skips = "num_register_tokens"
 
     def __init__(self, config: Dinov2WithRegistersConfig) -> None:
         super().__init__(config)
