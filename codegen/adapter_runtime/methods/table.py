@@ -158,7 +158,8 @@ def _wishes(asked: Iterable[Asked]) -> list[Wish]:
 
 
 def _no_place(model: AdaptedBaseModel, config: AdapterConfig) -> InvalidConfigError:
-    message = f"No layer of {type(model).__name__} has a place for {config}."
+    asked = " and ".join(one.stated() for one in members(config))
+    message = f"No layer of {type(model).__name__} has a place for {asked}."
     if other := list(_with_places(model, config)):
         message += f" There are places with {' or '.join(other)}."
     return InvalidConfigError(message)
