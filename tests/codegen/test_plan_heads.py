@@ -11,6 +11,7 @@ import pytest
 
 from adapter_codegen.model import BasePlan, Location, Making, Parameter, PartPlan, StackPlan, StaticHead
 from adapter_codegen.parse import AutoMappings, ModelEntry, ModuleFacts, parse_module
+from adapter_codegen.parse.syntax import literal_string
 from adapter_codegen.plan.heads.config_keys import states_width
 from adapter_codegen.plan.heads.flexible import HEAD_TYPES, SHOWN, plan_flexible_heads, pooling, to_be_shown, why_not
 from adapter_codegen.plan.heads.returned import gives_states
@@ -781,8 +782,11 @@ def test_upstream_heads(
     text_to_text = model_type in {"bart", "whisper", "t5", "marian"}
     name = mappings.entry(model_type).base_class
     base = base_plan("input_ids", encoder_decoder=text_to_text)
-    base = BasePlan(**{**base.__dict__, "class_name": name})
+    facts = upstream_facts(model_type)
+    pretrained = facts.classes[name].lineage[1]
+    prefix = literal_string(facts.classes[name].attributes.get("base_model_prefix")) or ""
+    base = replace(base, class_name=name, pretrained_class=pretrained, prefix=prefix)
     known = mappings.entry(model_type)
-    heads = plan_static_heads(release, known, upstream_facts(model_type), base, plan_flexible_heads(known, base))
+    heads = plan_static_heads(release, known, facts, base, plan_flexible_heads(known, base))
     (head,) = (head for head in heads if head.class_name == class_name)
     assert (head.head_type, head.layers) == (head_type, layers)
