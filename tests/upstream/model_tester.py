@@ -76,9 +76,10 @@ class ModelTester:
 
 
 def patches(config: PreTrainedConfig) -> int:
-    """Into how many patches an image is cut."""
+    """Into how many patches an image is cut, or a video, whose patches are of several frames."""
     image, patch = sizes(config)
-    return (image // patch) ** 2
+    frames, together = getattr(config, "num_frames", 1), getattr(config, "tubelet_size", 1)
+    return (image // patch) ** 2 * (frames // together if isinstance(together, int) else 1)
 
 
 def sizes(config: PreTrainedConfig) -> tuple[int, int]:

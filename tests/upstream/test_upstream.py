@@ -166,6 +166,8 @@ def test_an_entry_of_upstreams_asks_its_own_class(own: str, name: str, holds: bo
         pytest.param("LlamaModel lacks `a`", "LlamaAdapterModel lacks `a`", True, id="but for the name of the class"),
         pytest.param("LlamaModel lacks `a`", "LlamaAdapterModel lacks `a`, `b`", False, id="more of ours"),
         pytest.param("LlamaModel lacks `a`, `b`", "LlamaAdapterModel lacks `b`, `a`", True, id="in another order"),
+        pytest.param("lacks 1.2e-04, atol = 1e-06", "lacks 3.4e-05, atol = 1e-06", True, id="measured otherwise"),
+        pytest.param("lacks 1.2e-04, atol = 1e-06", "lacks 1.2e-04, atol = 1e-05", False, id="another tolerance"),
     ],
 )
 def test_word_for_word_is_what_it_says_of_upstreams_own_class_alone(theirs: str, ours: str, same: bool) -> None:
@@ -195,6 +197,45 @@ def test_upstreams_own_class_is_asked_with_the_same_main_input(model_type: str, 
     assert asked.main_input_name == heads.adapter_model_class(model_type).main_input_name == name
     assert (asked is own) is (model_type == "llama")
     assert (asked.__name__, asked.__module__) == (own.__name__, own.__module__)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "architecture"),
+    [
+        pytest.param("tipsv2_dpt", "Tipsv2DptForSemanticSegmentation", id="upstream's table names two"),
+        pytest.param("superglue", "SuperGlueForKeypointMatching", id="it ends in a head"),
+        pytest.param("llama", "LlamaModel", id="a base model"),
+        pytest.param("clip", "CLIPModel", id="whose head reads a part"),
+    ],
+)
+def test_upstreams_own_class_is_that_which_the_adapter_model_holds(model_type: str, architecture: str) -> None:
+    assert cases._held(model_type).architecture == architecture
+
+
+@pytest.mark.parametrize(
+    ("model_type", "renames"),
+    [
+        pytest.param("qwen3_vl_moe", False, id="numbers of experts alone are changed"),
+        pytest.param("mixtral", True, id="experts are put together"),
+        pytest.param("llama", True, id="nothing is changed, as the test says itself"),
+    ],
+)
+def test_weights_that_keep_their_names_are_told(model_type: str, renames: bool) -> None:
+    assert exempt.renames_weights(cases.facts(model_type).on_meta) is renames
+
+
+@pytest.mark.parametrize(
+    ("sizes", "cut"),
+    [
+        ({}, 16),
+        ({"num_frames": 6, "tubelet_size": 2}, 48),
+        ({"num_frames": 6}, 96),
+        ({"num_frames": 6, "tubelet_size": [2, 4, 4]}, 16),
+    ],
+    ids=["an image", "a video in tubelets", "a video frame by frame", "no patches that upstream's tests mask"],
+)
+def test_patches_are_counted(sizes: dict[str, object], cut: int) -> None:
+    assert model_tester.patches(PreTrainedConfig(image_size=16, patch_size=4, **sizes)) == cut
 
 
 @needs_sources
@@ -373,6 +414,21 @@ def test_no_layer_is_left_out_in_training() -> None:
         (exempt._has_several_that_record, "blt", "deepseek_v4"),
         (exempt._attends_in_pieces, "timesformer", "gemma4_audio"),
         (exempt._draws_at_random, "informer", "time_series_transformer"),
+        (exempt._draws_at_random, "vilt", "vibevoice_asr"),  # what the latter's head hands on is not drawn
+        (exempt._left_out, "luke", "bert"),
+        (exempt._left_out, "prophetnet", "superglue"),
+        (exempt._crosses_from_streams, "prophetnet", "t5"),
+        (exempt._crosses_from_streams, "prophetnet", "led"),
+        (exempt._runs_layers_again, "videomt", "vit"),
+        (exempt._runs_layers_again, "videomt", "blt"),
+        (exempt._first_is_chosen, "superglue", "llama"),
+        (exempt._gives_weights_with_states_only, "maskformer-swin", "swin"),
+        (exempt._agrees_in_double, "mimi_decoder", "gemma3n_text"),
+        (exempt._rows_agree_in_double, "tipsv2_dpt", "glm4v_vision"),
+        (exempt._holds_configs_of_one_class, "vibevoice", "llava"),
+        (exempt._goes_back_with("a second time"), "sew-d", "lilt"),
+        (exempt._goes_back_with("a second time"), "sew-d", "wavlm"),
+        (exempt._goes_back_with("layers were recomputed"), "wavlm", "llama"),
     ],
 )
 def test_a_condition_speaks_of_one_model_and_not_of_the_other(
