@@ -20,7 +20,8 @@ from conformance.adapted import upstream_class
 from conformance.checks.checkpointing import few_recomputed
 from conformance.subjects import Subject, model_class
 from upstream import sources
-from upstream.exempt import Facts, exempt, renames_weights
+from upstream.exempt import Facts, exempt
+from upstream.exempt.weights import renames_weights
 from upstream.model_tester import ModelTester, gives_attentions, head_of, needed, targets, trains_wholly, with_head
 
 # Tests of upstream's that read a file without weights, to see what is missing
@@ -66,7 +67,7 @@ def run(model_type: str, name: str) -> None:
     except (unittest.SkipTest, pytest.skip.Exception) as skipped:
         if entry is None:
             raise AssertionError(
-                f"upstream skips {name} ({skipped}), and upstream/exempt.py has no entry that says why."
+                f"upstream skips {name} ({skipped}), and upstream/exempt has no entry that says why."
             ) from None
         entry.check(name, f"skipped: {skipped}")
         pytest.skip(entry.reason)
@@ -76,7 +77,7 @@ def run(model_type: str, name: str) -> None:
         entry.check(name, f"{type(error).__name__}: {error}", facts(model_type))
         pytest.skip(entry.reason)
     if entry is not None:
-        raise AssertionError(f"{name} passes: the entry of upstream/exempt.py no longer holds ({entry.reason}).")
+        raise AssertionError(f"{name} passes: the entry of upstream/exempt no longer holds ({entry.reason}).")
 
 
 @functools.cache

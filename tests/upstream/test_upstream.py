@@ -20,6 +20,7 @@ from transformers import PreTrainedConfig
 from conformance import heads
 from conformance.suite import CORE
 from upstream import cases, exempt, fetch, model_tester, sources
+from upstream.exempt import attention, compared, conditions, elsewhere, embeddings, gradients, outputs, states, weights
 
 needs_sources = pytest.mark.skipif(bool(sources.why_not()), reason=sources.why_not())
 in_archive = pytest.mark.skipif(
@@ -221,7 +222,7 @@ def test_upstreams_own_class_is_that_which_the_adapter_model_holds(model_type: s
     ],
 )
 def test_weights_that_keep_their_names_are_told(model_type: str, renames: bool) -> None:
-    assert exempt.renames_weights(cases.facts(model_type).on_meta) is renames
+    assert weights.renames_weights(cases.facts(model_type).on_meta) is renames
 
 
 @pytest.mark.parametrize(
@@ -258,7 +259,7 @@ def test_every_entry_speaks_of_tests_that_upstream_has() -> None:
 def test_a_plan_of_a_part_is_a_plan(own: object, of_part: object, without: bool) -> None:
     part = SimpleNamespace(base_model_tp_plan=of_part)
     config = SimpleNamespace(base_model_tp_plan=own, sub_configs={"text_config": None}, text_config=part)
-    assert exempt._without_plan(SimpleNamespace(config=config)) is without  # type: ignore[arg-type]
+    assert weights._without_plan(SimpleNamespace(config=config)) is without  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("rows", "narrow"), [((4, 8, 16), False), ((4, 20, 16), False), ((4, 16, 20), True)])
@@ -270,7 +271,7 @@ def test_only_rows_of_exchangeable_experts_are_measured(
     if by_upstream:
         experts.is_concatenated = True  # type: ignore[assignment]
     facts = SimpleNamespace(on_meta=torch.nn.ModuleList([experts]))
-    assert exempt._has_narrow_experts(facts) is (narrow and by_upstream)  # type: ignore[arg-type]
+    assert compared._has_narrow_experts(facts) is (narrow and by_upstream)  # type: ignore[arg-type]
 
 
 def test_attention_weights_that_are_nested_are_none_that_upstreams_tests_read() -> None:
@@ -299,7 +300,7 @@ def test_hidden_states_that_are_nested_are_none_that_upstreams_tests_read() -> N
 
 @pytest.mark.parametrize(("model_type", "nests"), [("bridgetower", True), ("llama", False), ("jev", False)])
 def test_nested_hidden_states_are_told(model_type: str, nests: bool) -> None:
-    assert exempt._nests_states(cases.facts(model_type)) is nests
+    assert states._nests_states(cases.facts(model_type)) is nests
 
 
 def test_a_tensor_alone_is_no_output_that_upstreams_tests_read() -> None:
@@ -309,7 +310,7 @@ def test_a_tensor_alone_is_no_output_that_upstreams_tests_read() -> None:
 
 @pytest.mark.parametrize(("model_type", "more"), [("cpmant", True), ("llama", False), ("bert", False)])
 def test_rows_behind_the_vocabulary_are_told(model_type: str, more: bool) -> None:
-    assert exempt._has_more_rows(cases.facts(model_type)) is more
+    assert embeddings._has_more_rows(cases.facts(model_type)) is more
 
 
 def test_states_without_a_gradient_train_nothing() -> None:
@@ -394,45 +395,45 @@ def test_no_layer_is_left_out_in_training() -> None:
 @pytest.mark.parametrize(
     ("condition", "yes", "no"),
     [
-        (exempt._reads_fewer, "seamless_m4t_v2", "t5"),
-        (exempt._reads_fewer, "led", "llama"),
-        (exempt._has_unlike_stacks, "dia", "t5"),
-        (exempt._has_unlike_stacks, "pp_doclayout_v2", "llama"),
-        (exempt._has_parallel_streams, "deepseek_v4", "llama"),
-        (exempt._has_parallel_streams, "deepseek_v4", "swin"),
-        (exempt._counts_in_inputs, "glm4v_vision", "qwen3_asr_encoder"),
-        (exempt._counts_in_inputs, "glm4v_vision", "blip_2_qformer"),
-        (exempt._takes_codes, "dia", "t5"),
-        (exempt._takes_codes, "kyutai_speech_to_text", "vit"),
-        (exempt._masks_too_few, "lasr_encoder", "whisper"),
-        (exempt._gives_no_states_of_encoder, "parakeet_tdt", "t5"),
-        (exempt._gives_no_states_of_encoder, "grounding-dino", "llama"),
-        (exempt._records_nothing, "gemma3n_audio", "gemma4_audio"),
-        (exempt._streams_come_first, "gemma3n_text", "deepseek_v4"),
-        (exempt._works_lengths_out, "fastspeech2_conformer", "t5"),
-        (exempt._has_several_that_record, "maskformer", "llama"),
-        (exempt._has_several_that_record, "blt", "deepseek_v4"),
-        (exempt._attends_in_pieces, "timesformer", "gemma4_audio"),
-        (exempt._draws_at_random, "informer", "time_series_transformer"),
-        (exempt._draws_at_random, "vilt", "vibevoice_asr"),  # what the latter's head hands on is not drawn
-        (exempt._left_out, "luke", "bert"),
-        (exempt._left_out, "prophetnet", "superglue"),
-        (exempt._crosses_from_streams, "prophetnet", "t5"),
-        (exempt._crosses_from_streams, "prophetnet", "led"),
-        (exempt._runs_layers_again, "videomt", "vit"),
-        (exempt._runs_layers_again, "videomt", "blt"),
-        (exempt._counts_other_layers, "sam3_lite_text_text_model", "llama"),
-        (exempt._gives_a_tensor, "jev", "llama"),
-        (exempt._renames_by_beginnings, "jev", "mixtral"),
-        (exempt._renames_by_beginnings, "jev", "llama"),
-        (exempt._first_is_chosen, "superglue", "llama"),
-        (exempt._gives_weights_with_states_only, "maskformer-swin", "swin"),
-        (exempt._agrees_in_double, "mimi_decoder", "gemma3n_text"),
-        (exempt._rows_agree_in_double, "tipsv2_dpt", "glm4v_vision"),
-        (exempt._holds_configs_of_one_class, "vibevoice", "llava"),
-        (exempt._goes_back_with("a second time"), "sew-d", "lilt"),
-        (exempt._goes_back_with("a second time"), "sew-d", "wavlm"),
-        (exempt._goes_back_with("layers were recomputed"), "wavlm", "llama"),
+        (attention._reads_fewer, "seamless_m4t_v2", "t5"),
+        (attention._reads_fewer, "led", "llama"),
+        (states._has_unlike_stacks, "dia", "t5"),
+        (states._has_unlike_stacks, "pp_doclayout_v2", "llama"),
+        (states._has_parallel_streams, "deepseek_v4", "llama"),
+        (states._has_parallel_streams, "deepseek_v4", "swin"),
+        (compared._counts_in_inputs, "glm4v_vision", "qwen3_asr_encoder"),
+        (compared._counts_in_inputs, "glm4v_vision", "blip_2_qformer"),
+        (compared._takes_codes, "dia", "t5"),
+        (compared._takes_codes, "kyutai_speech_to_text", "vit"),
+        (compared._masks_too_few, "lasr_encoder", "whisper"),
+        (states._gives_no_states_of_encoder, "parakeet_tdt", "t5"),
+        (states._gives_no_states_of_encoder, "grounding-dino", "llama"),
+        (states._records_nothing, "gemma3n_audio", "gemma4_audio"),
+        (compared._streams_come_first, "gemma3n_text", "deepseek_v4"),
+        (states._works_lengths_out, "fastspeech2_conformer", "t5"),
+        (states._has_several_that_record, "maskformer", "llama"),
+        (states._has_several_that_record, "blt", "deepseek_v4"),
+        (attention._attends_in_pieces, "timesformer", "gemma4_audio"),
+        (outputs._draws_at_random, "informer", "time_series_transformer"),
+        (outputs._draws_at_random, "vilt", "vibevoice_asr"),  # what the latter's head hands on is not drawn
+        (conditions.left_out, "luke", "bert"),
+        (conditions.left_out, "prophetnet", "superglue"),
+        (attention._crosses_from_streams, "prophetnet", "t5"),
+        (attention._crosses_from_streams, "prophetnet", "led"),
+        (states._runs_layers_again, "videomt", "vit"),
+        (states._runs_layers_again, "videomt", "blt"),
+        (states._counts_other_layers, "sam3_lite_text_text_model", "llama"),
+        (states._gives_a_tensor, "jev", "llama"),
+        (weights._renames_by_beginnings, "jev", "mixtral"),
+        (weights._renames_by_beginnings, "jev", "llama"),
+        (states._first_is_chosen, "superglue", "llama"),
+        (attention._gives_weights_with_states_only, "maskformer-swin", "swin"),
+        (compared._agrees_in_double, "mimi_decoder", "gemma3n_text"),
+        (outputs._rows_agree_in_double, "tipsv2_dpt", "glm4v_vision"),
+        (attention._holds_configs_of_one_class, "vibevoice", "llava"),
+        (gradients._goes_back_with("a second time"), "sew-d", "lilt"),
+        (gradients._goes_back_with("a second time"), "sew-d", "wavlm"),
+        (gradients._goes_back_with("layers were recomputed"), "wavlm", "llama"),
     ],
 )
 def test_a_condition_speaks_of_one_model_and_not_of_the_other(
@@ -449,23 +450,23 @@ def test_a_condition_speaks_of_one_model_and_not_of_the_other(
     ],
 )
 def test_files_hold_the_names_that_upstream_gives(model_type: str, alike: bool) -> None:
-    assert exempt._is_saved_as_upstream(cases.facts(model_type)) is alike
+    assert weights._is_saved_as_upstream(cases.facts(model_type)) is alike
 
 
 def test_a_weight_by_another_name_in_a_file_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = exempt._names_in_a_file
+    names = weights._names_in_a_file
 
     def other(model: torch.nn.Module) -> set[str]:
         is_ours = type(model).__name__.endswith("AdapterModel")
         return {name.replace("q_proj", "query") if is_ours else name for name in names(model)}  # type: ignore[arg-type]
 
-    monkeypatch.setattr(exempt, "_names_in_a_file", other)
-    assert not exempt._is_saved_as_upstream(cases.facts("mixtral"))
+    monkeypatch.setattr(weights, "_names_in_a_file", other)
+    assert not weights._is_saved_as_upstream(cases.facts("mixtral"))
 
 
 @pytest.mark.parametrize(("model_type", "lacks"), [("esm", True), ("mixtral", False)])
 def test_names_of_files_that_no_weight_has_are_told(model_type: str, lacks: bool) -> None:
-    assert exempt._names_what_is_not_there(cases.facts(model_type)) is lacks
+    assert weights._names_what_is_not_there(cases.facts(model_type)) is lacks
 
 
 @pytest.mark.parametrize(
@@ -477,19 +478,19 @@ def test_checkpointing_without_a_switch_is_told(named: bool, switched: bool, now
         layer.gradient_checkpointing = False  # type: ignore[assignment]
     tested = SimpleNamespace(supports_gradient_checkpointing=named)
     facts = SimpleNamespace(on_meta=torch.nn.ModuleList([layer]), tested=tested)
-    assert exempt._checkpoints_nowhere(facts) is nowhere  # type: ignore[arg-type]
+    assert gradients._checkpoints_nowhere(facts) is nowhere  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("shape", "value", "none"), [((2,), 1.0, False), ((0,), 1.0, True), ((2,), torch.inf, True)])
 def test_a_tensor_without_a_difference_from_itself_is_told(shape: tuple[int], value: float, none: bool) -> None:
     model = torch.nn.ParameterDict({"weight": torch.full(shape, value)})
     facts = SimpleNamespace(subject=SimpleNamespace(upstream=lambda: model))
-    assert exempt._holds_no_difference(facts) is none  # type: ignore[arg-type]
+    assert weights._holds_no_difference(facts) is none  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("model_type", "draws"), [("vits", True), ("llama", False)])
 def test_numbers_that_are_drawn_in_evaluation_are_told(model_type: str, draws: bool) -> None:
-    assert exempt._draws_at_random(cases.facts(model_type)) is draws
+    assert outputs._draws_at_random(cases.facts(model_type)) is draws
 
 
 @pytest.mark.parametrize(
@@ -497,7 +498,7 @@ def test_numbers_that_are_drawn_in_evaluation_are_told(model_type: str, draws: b
 )
 def test_labels_of_the_instance_make_a_loss_too(head: str, inputs: dict[str, int], none: bool) -> None:
     facts = SimpleNamespace(head=head, subject=SimpleNamespace(padded_inputs=lambda: inputs))
-    assert exempt._has_no_loss(facts) is none  # type: ignore[arg-type]
+    assert gradients._has_no_loss(facts) is none  # type: ignore[arg-type]
 
 
 def test_every_test_begins_with_the_same_random_numbers() -> None:
@@ -524,7 +525,7 @@ def test_every_test_begins_with_the_same_random_numbers() -> None:
     ],
 )
 def test_embeddings_without_a_gradient_are_told(model_type: str, none: bool) -> None:
-    assert exempt._embeds_for_none(cases.facts(model_type)) is none
+    assert gradients._embeds_for_none(cases.facts(model_type)) is none
 
 
 @pytest.mark.parametrize(
@@ -537,7 +538,7 @@ def test_embeddings_without_a_gradient_are_told(model_type: str, none: bool) -> 
     ],
 )
 def test_masks_are_refused_where_nothing_brings_the_token(model_type: str, refuses: bool) -> None:
-    assert exempt._refuses_masks(cases.facts(model_type)) is refuses
+    assert compared._refuses_masks(cases.facts(model_type)) is refuses
 
 
 def test_the_tester_masks_patches_where_the_head_paints_them() -> None:
@@ -548,7 +549,7 @@ def test_the_tester_masks_patches_where_the_head_paints_them() -> None:
 
 @pytest.mark.parametrize(("model_type", "more"), [("swin", True), ("vit", False), ("lxmert", False)])
 def test_stages_are_counted_as_layers(model_type: str, more: bool) -> None:
-    assert exempt._has_more_layers(cases.facts(model_type)) is more
+    assert elsewhere._has_more_layers(cases.facts(model_type)) is more
 
 
 @pytest.mark.parametrize("model_type", ["llama", "mixtral", "kimi_k25"])
@@ -609,7 +610,7 @@ def test_noise_is_given_to_what_draws_it(model_type: str, given: bool) -> None:
     ],
 )
 def test_a_tower_that_does_not_run_under_the_head_is_told(model_type: str, unread: bool) -> None:
-    assert exempt._checkpoints_unread_first(cases.facts(model_type)) is unread
+    assert gradients._checkpoints_unread_first(cases.facts(model_type)) is unread
 
 
 # Running
