@@ -52,9 +52,9 @@ def test_a_method_without_a_place_says_why() -> None:
     [
         ("beit", ""),
         ("deit", ""),
-        ("swin", "not a plain sequence"),
+        ("swin", "not known to be a plain sequence"),
         ("timesformer", "attends in several ways"),
-        ("segformer", "not a plain sequence"),
+        ("segformer", "not known to be a plain sequence"),
         ("dinov2", "no submodule `pooler` shows what is read"),  # its class token is read in the forward itself
         ("mgp-str", "no submodule `pooler` shows what is read"),  # its heads attend to all positions
         ("clip_text_model", "which positions of the layers' output are read"),  # pools at the last token of a text
