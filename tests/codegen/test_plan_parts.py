@@ -102,6 +102,24 @@ class Tokenizer(Tower):
         last = input_ids.argmax(dim=-1)
         return self.layers[0](input_ids)[last]
 
+class Patcher(Tower):
+    def forward(self, pixel_values, attention_mask=None):
+        for layer in self.layers:
+            pixel_values = layer(pixel_values)
+        starts = pixel_values.sum(-1) > 0.5
+        return pixel_values, self.cut(starts), pixel_values * starts[..., None]
+    @staticmethod
+    def cut(starts):
+        return torch.nonzero(starts).diff()
+
+class Writer(Tower):
+    def forward(self, pixel_values, attention_mask=None):
+        kept = torch.zeros(2)
+        for layer in self.layers:
+            pixel_values = layer(pixel_values)
+        kept.copy_(pixel_values)
+        return pixel_values, kept + (pixel_values > 0.5)
+
 class TinyModel(TinyPreTrainedModel):
     def __init__(self, config: TinyConfig, part=None):
         super().__init__(config)
@@ -328,6 +346,13 @@ def test_a_config_that_is_not_followed_has_no_path() -> None:
             id="a tokenizer of images",
         ),
         pytest.param(
+            "self.part = Patcher(config.part_config)",
+            "_, lengths, _ = self.part(pixel_values)\nreturn lengths",
+            "",
+            "What is read of it comes out of comparisons, through which no gradient passes.",
+            id="what cuts a text where a score is above a threshold",
+        ),
+        pytest.param(
             "self.part = AutoModel.from_config(config.vocoder_config)",
             "return input_ids",
             "def generate(self, input_ids):\n    return self.part(input_ids)",
@@ -347,6 +372,48 @@ def test_a_config_that_is_not_followed_has_no_path() -> None:
             "",
             "",
             id="not what is run itself too",
+        ),
+        pytest.param(
+            "self.part = Patcher(config.part_config)",
+            "states, lengths, _ = self.part(pixel_values)\nreturn states",
+            "",
+            "",
+            id="not where its states are read beside the lengths",
+        ),
+        pytest.param(
+            "self.part = Patcher(config.part_config)",
+            "_, _, gated = self.part(pixel_values)\nreturn gated",
+            "",
+            "",
+            id="not where a comparison chooses among states",
+        ),
+        pytest.param(
+            "self.part = Patcher(config.part_config)",
+            "_, *lengths = self.part(pixel_values)\nreturn lengths",
+            "",
+            "",
+            id="not where several values have one name",
+        ),
+        pytest.param(
+            "self.part = Patcher(config.part_config)",
+            "outputs = self.part(pixel_values)\nreturn outputs[1]",
+            "",
+            "",
+            id="not where all that it gives has one name",
+        ),
+        pytest.param(
+            "self.part = Patcher(config.part_config)",
+            "_, lengths, _ = self.part(pixel_values)\nreturn lengths",
+            "def get_image_features(self, pixel_values):\n    return self.part(pixel_values)[0]",
+            "",
+            id="not where another method reads its states",
+        ),
+        pytest.param(
+            "self.part = Writer(config.part_config)",
+            "_, kept = self.part(pixel_values)\nreturn kept",
+            "",
+            "",
+            id="not where states were written into what is read",
         ),
         pytest.param(
             "self.part = AutoModel.from_config(config.part_config)",
@@ -405,6 +472,10 @@ def test_what_a_part_reads(forward: tuple[str, ...], expected: tuple[str, ...]) 
         ("dpr", {"question_encoder.bert_model": ""}),
         ("chameleon", {"vqmodel": "ChameleonVQVAE has no layers."}),
         ("csm", {"depth_decoder": "", "codec_model": "It runs without gradients only."}),
+        (
+            "blt",
+            {"local_encoder": "", "global_transformer": "", "local_decoder": "", "patcher": "What is read of it comes"},
+        ),
         ("granite_speech", {"encoder": "", "projector.qformer": "", "language_model": ""}),
     ],
 )

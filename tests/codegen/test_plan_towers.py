@@ -207,6 +207,11 @@ def tower(name: str = "TinyTower", built: str = "self.norm = nn.LayerNorm(8)", r
         ),
         pytest.param(tower(returned="states.argmin(-1)"), "codes", id="a tokenizer"),
         pytest.param(
+            tower(returned="states, states > 0") + HOLDS.format(call="_, cuts = self.tower(states)"),
+            "comparisons",
+            id="one of which a comparison alone is read",
+        ),
+        pytest.param(
             tower("TinyBase") + "class TinyTower(TinyBase):\n    pass\n",
             "abstract",
             id="an abstract base, and another name of it",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from adapter_codegen.parse.facts import ModuleFacts
 from adapter_codegen.plan.parts.elsewhere import Class
+from adapter_codegen.plan.parts.learning import only_comparisons_read
 from adapter_codegen.plan.parts.running import Runs, looks_up_nearest
 
 
@@ -57,9 +58,17 @@ def _gives_indices(suspect: Suspect) -> str:
     return ""
 
 
+def _gives_comparisons(suspect: Suspect) -> str:
+    """What cuts a text into patches, where a score is above a threshold (BLT's patcher)."""
+    if suspect.name and only_comparisons_read(suspect.facts, suspect.name, suspect.runs.in_forward):
+        return "What is read of it comes out of comparisons, through which no gradient passes."
+    return ""
+
+
 _REASONS: tuple[Callable[[Suspect], str], ...] = (
     _without_layers,
     _without_gradient,
     _gives_indices,
+    _gives_comparisons,
     _never_in_forward,
 )

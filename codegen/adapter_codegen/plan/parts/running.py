@@ -33,6 +33,7 @@ class Run:
 
     method: str  # "forward" where the model itself is called, "" where it is handed on
     has_gradient: bool
+    read: tuple[int, ...] | None = None  # which of the values that it gives get names; None = not known, so all
 
 
 def asked_from_outside(facts: ModuleFacts, class_name: str) -> frozenset[str]:
@@ -100,9 +101,12 @@ class Runs:
         return self._asked is None or name in self._asked or _ENTRANCES.fullmatch(name) is not None
 
     def _of(self, function: FunctionFacts, gradient: bool) -> Iterator[Run]:
+        read: dict[int, tuple[int, ...] | None] = {}
         for node, inner in _under_gradient(function.node.body, gradient):
+            if isinstance(node, cst.Assign):
+                read[id(node.value)] = _named_targets(node)
             if isinstance(node, cst.Call) and (path := self._within(node.func)) is not None:
-                yield Run(path.partition(".")[0] or "forward", inner)
+                yield Run(path.partition(".")[0] or "forward", inner, read.get(id(node)))
             elif isinstance(node, cst.Arg | cst.Assign) and self._within(node.value) == "":
                 yield Run("", inner)
 
@@ -112,6 +116,14 @@ class Runs:
         if name != self._name and not name.startswith(f"{self._name}."):
             return None
         return name[len(self._name) :].removeprefix(".")
+
+
+def _named_targets(node: cst.Assign) -> tuple[int, ...] | None:
+    """The 1 of ``_, lengths, _ = ...``; None where not all of the values get a name, or none, of their own."""
+    target = node.targets[0].target if len(node.targets) == 1 else None
+    if not isinstance(target, cst.Tuple) or not all(isinstance(one, cst.Element) for one in target.elements):
+        return None
+    return tuple(index for index, one in enumerate(target.elements) if dotted_name(one.value) != "_")
 
 
 def _asks_self(call: cst.Call) -> bool:

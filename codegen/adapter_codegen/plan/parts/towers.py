@@ -23,7 +23,7 @@ from adapter_codegen.parse.syntax import literal_string
 from adapter_codegen.plan.heads.holders import holds, is_whole_model
 from adapter_codegen.plan.methods import plan_methods
 from adapter_codegen.plan.module import LayerEntry, ModulePlan
-from adapter_codegen.plan.parts.learning import gives_codes, runs_without_gradients
+from adapter_codegen.plan.parts.learning import gives_codes, only_comparisons_read, runs_in_file, runs_without_gradients
 from adapter_codegen.plan.parts.models import has_other_config, is_model
 from adapter_codegen.plan.stream.base import plan_base
 from adapter_codegen.plan.stream.entrance.way import trace_to_layers
@@ -153,6 +153,8 @@ class TowerPlanner:
             return "it is an abstract base of other classes"
         if runs_without_gradients(self.facts, name):
             return "upstream runs it without gradients"
+        if only_comparisons_read(self.facts, name, runs_in_file(self.facts, name)):
+            return "upstream reads only what comes out of comparisons, through which no gradient passes"
         flow = trace_to_layers(self.facts, name, stacks)
         return "it gives codes, which have no gradient" if flow is not None and gives_codes(flow, stacks) else ""
 
