@@ -664,3 +664,16 @@ def test_reft_stays_out_of_tiles_that_a_model_pads_to_a_multiple() -> None:
     (reft,) = (entry for entry in tower.methods if entry.method is Method.REFT)
     assert not reft.supported and "transformer.layers" in reft.reason and "hold nothing" in reft.reason
     assert found.supports(Method.REFT)  # in the text
+
+
+def test_reft_stays_out_of_a_model_inside_that_is_given_patches_made_of_tokens() -> None:
+    """BLT's, which has no tokens of its own to say otherwise; the decoder behind it goes on with the tokens, and reads them too."""
+    towers = {tower.base.class_name: tower for tower in plan("blt").towers}
+    forms = {name: [stack.form for stack in tower.base.stacks] for name, tower in towers.items()}
+    assert forms == {
+        "BltLocalEncoder": [StreamForm.ROWS, StreamForm.GATHERED],
+        "BltGlobalTransformer": [StreamForm.GATHERED],
+        "BltLocalDecoder": [StreamForm.ROWS, StreamForm.ROWS],
+    }
+    (reft,) = (entry for entry in towers["BltGlobalTransformer"].methods if entry.method is Method.REFT)
+    assert not reft.supported and "stands for several tokens" in reft.reason

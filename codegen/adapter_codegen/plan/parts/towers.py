@@ -50,6 +50,8 @@ _UNTOUCHED = frozenset(
 )
 # Forms that tensors have wherever they come from. How positions and tokens belong together is up to what embeds the tokens.
 _OF_TENSORS = frozenset({StreamForm.PACKED, StreamForm.LENGTH_FIRST, StreamForm.SEVERAL, StreamForm.OTHER})
+# Forms of what was made of tokens before, for towers that read none themselves (BLT's, of patches).
+_OF_FEATURES = _OF_TENSORS | {StreamForm.GATHERED, StreamForm.SPREAD}
 
 
 @dataclass(frozen=True)
@@ -207,10 +209,10 @@ class TowerPlanner:
     def _as_around(self, plan: BasePlan) -> BasePlan:
         """With the forms of tensors that only the model around a tower shows: it may be given them."""
         outer = {stack.path for stack in self._outer(self.base.class_name, plan.class_name)}
+        reads_tokens = plan.token_embeddings or any(one.name.endswith("input_ids") for one in plan.parameters)
+        forms = _OF_TENSORS if reads_tokens else _OF_FEATURES
         shown = [
-            stack
-            for stack in (*self.base.stacks, *self.base.inner)
-            if stack.path in outer and stack.form in _OF_TENSORS
+            stack for stack in (*self.base.stacks, *self.base.inner) if stack.path in outer and stack.form in forms
         ]
         return replace(plan, stacks=tuple(_with_form_of(stack, shown) for stack in plan.stacks))
 
