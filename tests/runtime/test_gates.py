@@ -239,3 +239,50 @@ def test_a_stack_with_a_gate_runs_where_rows_are_put_into_one() -> None:
         randomise(model, name)
     model.set_active_adapters(Stack("a", "b"))
     assert first_output(model, inputs).isfinite().all()
+
+
+def chunked(model_type: str, size: int) -> PreTrainedModel:
+    found = read(model_type)
+    model = found.model_class(found.config(chunk_size_feed_forward=size)).eval()
+    init(model)
+    return model
+
+
+@pytest.mark.parametrize("model_type", ["bert", "distilbert"])
+@pytest.mark.parametrize(
+    ("config", "options"),
+    [
+        pytest.param("seq_bn[use_gating=True]", "output_adapter=False", id="a bottleneck behind the block"),
+        pytest.param("lora[use_gating=True,output_lora=True]", "output_lora=False", id="LoRA of its last projection"),
+        pytest.param(
+            "lora[use_gating=True,intermediate_lora=True]",
+            "intermediate_lora=False",
+            id="LoRA of its first projection",
+        ),
+    ],
+)
+def test_a_gate_is_refused_where_a_feed_forward_block_gets_pieces_of_a_sequence(
+    model_type: str, config: str, options: str
+) -> None:
+    """Before, each piece had a gate of its own, so that the outputs depended on the size of the pieces."""
+    model = chunked(model_type, 3)
+    with pytest.raises(UnsupportedMethodError, match=rf"chunk_size_feed_forward=0, or {options}"):
+        model.add_adapter("a", config)
+    assert not model.supports_adapter(config)
+    model.add_adapter("a", config.replace("True", "False", 1))
+
+
+@pytest.mark.parametrize(
+    ("config", "size"),
+    [
+        pytest.param("seq_bn[use_gating=True,output_adapter=False,mh_adapter=True]", 3, id="behind attention"),
+        pytest.param("lora[use_gating=True]", 3, id="in attention"),
+        pytest.param(GATED, 3, id="a prefix"),
+        pytest.param("double_seq_bn[use_gating=True]", 0, id="no pieces"),
+        pytest.param("lora[use_gating=True,intermediate_lora=True,output_lora=True]", 0, id="no pieces, LoRA"),
+    ],
+)
+def test_a_gate_holds_where_it_sees_whole_sequences(config: str, size: int) -> None:
+    model = chunked("bert", size)
+    model.add_adapter("a", config)
+    assert model.supports_adapter(config)

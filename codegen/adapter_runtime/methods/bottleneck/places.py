@@ -15,7 +15,7 @@ from adapter_runtime.methods.bottleneck.config import BnConfig
 from adapter_runtime.methods.bottleneck.layer import BottleneckLayer, BranchBottleneckLayer
 from adapter_runtime.methods.bottleneck.module import Bottleneck, bottleneck_size
 from adapter_runtime.methods.bottleneck.phm import share
-from adapter_runtime.methods.common.gates import check_gates, watch_sequences
+from adapter_runtime.methods.common.gates import check_gates, check_pieces, watch_sequences
 from adapter_runtime.methods.common.shared_parameters import SharedDict, shared_parameters_of
 from adapter_runtime.methods.placing import Wish, check_layers, layers_without, says
 from adapter_runtime.roles import BottleneckLocation, BottleneckRole, Joining
@@ -173,6 +173,7 @@ def count_places(model: AdaptedBaseModel, config: BnConfig) -> int:
     wanted = _wanted(model, config)
     if config.use_gating:
         check_gates(model, (host.layer_index for host, _ in wanted))
+        check_pieces(model, ((host.layer_index, host.location_key) for host, _ in wanted))
     _try(config, wanted)
     return len(wanted)
 

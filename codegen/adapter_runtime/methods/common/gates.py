@@ -14,6 +14,9 @@ from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.programs.hooks import remove_hooks
 from adapter_runtime.programs.layer import AdapterLayerBase
 
+# Options of places in the feed-forward block, or behind it, where upstream's chunks may reach.
+_FEED_FORWARD = frozenset({"output_adapter", "intermediate_lora", "output_lora", "gate_lora"})
+
 
 def mean_gate(logits: torch.Tensor) -> torch.Tensor:
     """[B, L, G] -> [B, 1, G]: one gate per sample, averaged over the sequence."""
@@ -32,6 +35,30 @@ def check_gates(model: AdaptedBaseModel, layers: Iterable[int]) -> None:
             f"A gate is the mean over a sequence, but layers of {type(model.get_submodule('')).__name__} get the positions of all rows in"
             f" one. Use use_gating=False, or leave them out: leave_out={sorted(packed)}, or parts in a model made of several."
         )
+
+
+def check_pieces(model: AdaptedBaseModel, places: Iterable[tuple[int, str]]) -> None:
+    """Raise where upstream gives a feed-forward block a sequence in pieces: a gate would be the mean over each of them.
+
+    Args:
+        places: number of a layer, and the option that asks for the place in it.
+
+    Raises:
+        UnsupportedMethodError: one of the places is in or behind such a block.
+    """
+    cut = {index for index, layer in model.iter_layers() if any(map(_cuts_sequences, layer.modules()))}
+    found = {location for index, location in places if index in cut and location in _FEED_FORWARD}
+    if found:
+        options = ", ".join(f"{location}=False" for location in sorted(found))
+        raise UnsupportedMethodError(
+            f"A gate is the mean over a sequence, but {type(model.get_submodule('')).__name__} gives its feed-forward blocks pieces of one"
+            f" (chunk_size_feed_forward). Use use_gating=False, a config of the model with chunk_size_feed_forward=0, or {options}."
+        )
+
+
+def _cuts_sequences(module: nn.Module) -> bool:
+    size: int | None = getattr(module, "chunk_size_feed_forward", None)  # upstream's classes that cut keep it so
+    return bool(size)
 
 
 def watch_sequences(model: AdaptedBaseModel, layers: Iterable[int]) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedLayer
 from adapter_runtime.contract.widths import out_width
 from adapter_runtime.errors import UnsupportedMethodError
-from adapter_runtime.methods.common.gates import check_gates, leave_sequences, watch_sequences
+from adapter_runtime.methods.common.gates import check_gates, check_pieces, leave_sequences, watch_sequences
 from adapter_runtime.methods.common.projections import Projection, groups_at, module_of, projections_of
 from adapter_runtime.methods.common.shared_parameters import shared_parameters_of
 from adapter_runtime.methods.lora.config import LoRAConfig
@@ -151,6 +151,7 @@ def _counted(model: AdaptedBaseModel, config: LoRAConfig) -> list[tuple[nn.Modul
     ]
     if config.use_gating:
         check_gates(model, [index for index, _, _, _ in wanted])
+        check_pieces(model, [(index, projection.location) for index, _, projection, _ in wanted])
         for index, layer, projection, _ in wanted:
             _check_gate(index, layer, projection)
     return [(module_of(layer, projection.path), parts) for _, layer, projection, parts in wanted]
