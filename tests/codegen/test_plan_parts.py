@@ -474,7 +474,12 @@ def test_what_a_part_reads(forward: tuple[str, ...], expected: tuple[str, ...]) 
         ("csm", {"depth_decoder": "", "codec_model": "It runs without gradients only."}),
         (
             "blt",
-            {"local_encoder": "", "global_transformer": "", "local_decoder": "", "patcher": "What is read of it comes"},
+            {
+                "local_encoder": "",
+                "global_transformer": "",
+                "local_decoder": "",
+                "patcher": "What is read of it comes",
+            },
         ),
         ("granite_speech", {"encoder": "", "projector.qformer": "", "language_model": ""}),
     ],

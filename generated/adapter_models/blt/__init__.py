@@ -12,7 +12,6 @@ from .mixin_blt import (
     BltLocalDecoderAdaptersMixin,
     BltLocalEncoderAdaptersMixin,
     BltModelAdaptersMixin,
-    BltPatcherAdaptersMixin,
     BltTransformerLayerAdaptersMixin,
 )
 from .modeling_blt import BltCrossAttentionWithAdapters, BltSelfAttentionWithAdapters, BltTransformerLayerWithAdapters
@@ -25,7 +24,6 @@ __all__ = [
     "BltLocalDecoderAdaptersMixin",
     "BltLocalEncoderAdaptersMixin",
     "BltModelAdaptersMixin",
-    "BltPatcherAdaptersMixin",
     "BltSelfAttentionWithAdapters",
     "BltTransformerLayerAdaptersMixin",
     "BltTransformerLayerWithAdapters",

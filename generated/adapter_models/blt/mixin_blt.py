@@ -53,7 +53,7 @@ class BltCrossAttentionAdaptersMixin(LayerAdaptersMixin):
 
 class BltModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
     token_embeddings = "local_encoder.embed_tokens"
-    submodels = ("local_encoder", "global_transformer", "local_decoder", "patcher")
+    submodels = ("local_encoder", "global_transformer", "local_decoder")
 
 
 class BltLocalEncoderAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
@@ -90,27 +90,12 @@ class BltLocalDecoderAdaptersMixin(ModelBaseAdaptersMixin):
 
 
 class BltGlobalTransformerAdaptersMixin(ModelBaseAdaptersMixin):
-    layer_stacks = (LayerStack("layers"),)
+    layer_stacks = (LayerStack("layers", form="gathered"),)
     own_methods = {
         "bottleneck": "",
         "prefix_tuning": "",
         "lora": "",
-        "reft": "",
+        "reft": "The hidden states of layers are no rows of tokens or patches: a position stands for several tokens.",
         "prompt_tuning": "No single module of BltGlobalTransformer gives what enters the first layer in layers.",
         "invertible": "No single module of BltGlobalTransformer gives what enters the first layer in layers.",
-    }
-
-
-class BltPatcherAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
-    layer_stacks = (LayerStack("layers"),)
-    token_embeddings = "embed_tokens"
-    embedding_output = "embed_tokens"
-    final_norm_path = "norm"
-    own_methods = {
-        "bottleneck": "",
-        "prefix_tuning": "",
-        "lora": "",
-        "reft": "",
-        "prompt_tuning": "The tokens say which positions of the layers' output are read here, and a prompt moves these.",
-        "invertible": "",
     }

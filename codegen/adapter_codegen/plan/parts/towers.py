@@ -23,7 +23,12 @@ from adapter_codegen.parse.syntax import literal_string
 from adapter_codegen.plan.heads.holders import holds, is_whole_model
 from adapter_codegen.plan.methods import plan_methods
 from adapter_codegen.plan.module import LayerEntry, ModulePlan
-from adapter_codegen.plan.parts.learning import gives_codes, only_comparisons_read, runs_in_file, runs_without_gradients
+from adapter_codegen.plan.parts.learning import (
+    gives_codes,
+    only_comparisons_read,
+    runs_in_file,
+    runs_without_gradients,
+)
 from adapter_codegen.plan.parts.models import has_other_config, is_model
 from adapter_codegen.plan.stream.base import plan_base
 from adapter_codegen.plan.stream.entrance.way import trace_to_layers
