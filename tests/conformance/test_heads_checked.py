@@ -50,3 +50,15 @@ def test_choices_repeat_rows_and_pieces_of_rows_in_their_order() -> None:
     rows, pieces = torch.arange(BATCH * 2).view(BATCH, 2), torch.arange(BATCH * 2)
     assert _of_choices(rows, 2).tolist() == [[row, row] for row in rows.tolist()]
     assert _of_choices(pieces, 2).tolist() == [piece for row in rows.tolist() for piece in (*row, *row)]
+
+
+@pytest.mark.parametrize(
+    ("model_type", "tables"),
+    [
+        pytest.param("bert", (), id="upstream's class keeps its row of padding"),
+        pytest.param("gpt2", (), id="there is no such row"),
+        pytest.param("funnel", ("embeddings.word_embeddings",), id="upstream's class sets it to zero"),
+    ],
+)
+def test_tables_whose_padding_upstream_forgets_are_told(model_type: str, tables: tuple[str, ...]) -> None:
+    assert heads.emptied_tables(heads.base_subject(model_type)) == tables

@@ -308,9 +308,11 @@ def test_a_tensor_alone_is_no_output_that_upstreams_tests_read() -> None:
     assert model_tester.outputs_of(subject) == {} and model_tester.hidden_states_of(subject) == ()
 
 
-@pytest.mark.parametrize(("model_type", "more"), [("cpmant", True), ("llama", False), ("bert", False)])
+@pytest.mark.parametrize(
+    ("model_type", "more"), [("cpmant", True), ("moshi", False), ("llama", False), ("bert", False)]
+)
 def test_rows_behind_the_vocabulary_are_told(model_type: str, more: bool) -> None:
-    assert embeddings._has_more_rows(cases.facts(model_type)) is more
+    assert embeddings._reads_rows_behind(cases.facts(model_type)) is more
 
 
 def test_states_without_a_gradient_train_nothing() -> None:
