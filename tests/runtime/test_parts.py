@@ -11,6 +11,10 @@ from typing import Any
 import pytest
 import torch
 from transformers import (
+    BertConfig,
+    BertModel,
+    ConvNextConfig,
+    ConvNextModel,
     PreTrainedConfig,
     PreTrainedModel,
     Qwen2_5_VLConfig,
@@ -18,12 +22,15 @@ from transformers import (
     Qwen2AudioConfig,
     Qwen2AudioForConditionalGeneration,
 )
+from transformers.models.seamless_m4t.modeling_seamless_m4t import SeamlessM4TTextToUnitModel
 
 from adapter_runtime import AdapterConfig, AdapterSetup, ConfigUnion, LoRAConfig, Parallel, Stack, init
 from adapter_runtime.errors import AdapterMismatchError, InvalidConfigError, UnsupportedMethodError
 from adapter_runtime.methods.configs.strings import ADAPTER_CONFIG_MAP
 from adapter_runtime.model.parts.naming import kind_of
 from composite_models import MAKERS, PARTS, generated, logits, made, with_adapters
+from conformance.instances import read
+from conformance.tiny import tiny_config
 from runtime_models import adapted, randomise
 
 KINDS = {
@@ -182,6 +189,34 @@ def test_a_name_that_means_nothing_is_refused_with_all_that_mean_something() -> 
         model.add_adapter("a", "lora[parts=('vision', 'audio')]")
     assert not model.supports_adapter("lora[parts='tower']")
     assert "a" not in model.adapters_config
+
+
+class _OneAdapted(PreTrainedModel):
+    """A user's own class of two models, of which one has no layers."""
+
+    config_class = BertConfig
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.left = BertModel(config)
+        self.right = ConvNextModel(ConvNextConfig(hidden_sizes=[8, 8, 8, 8], depths=[1, 1, 1, 1]))
+        self.post_init()
+
+
+def test_where_one_model_alone_has_adapters_the_error_says_which_and_names_those_beside() -> None:
+    model = _OneAdapted(tiny_config("bert"))
+    init(model)
+    with pytest.raises(InvalidConfigError, match="in _OneAdapted one alone has adapters, left, and right none"):
+        model.add_adapter("a", "lora[parts='left']")
+    model.add_adapter("a", "lora")
+
+
+def test_a_part_may_be_built_without_the_table_of_tokens_that_its_class_has_elsewhere() -> None:
+    """SeamlessM4T's encoder reads units that are embedded already."""
+    model = SeamlessM4TTextToUnitModel(read("seamless_m4t").config())
+    init(model)
+    model.add_adapter("a", "lora")
+    assert parts_with(model, "a") == {"encoder", "decoder"}
 
 
 def test_a_model_that_is_one_has_no_parts_to_name() -> None:

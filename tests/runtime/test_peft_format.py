@@ -29,11 +29,13 @@ from transformers import (
     GPT2Model,
     LlamaForCausalLM,
     PreTrainedModel,
+    SmolLM3ForCausalLM,
 )
 
 from adapter_models import AutoAdapterModel, init
 from adapter_runtime.errors import AdapterError, AdapterFileError, AdapterMismatchError, UnsupportedMethodError
 from adapter_runtime.methods.lora.peft.low_rank import joined
+from adapter_runtime.methods.prefix_tuning.rotation import rotating_layers
 from conformance.tiny import tiny_config
 
 CLASSES: dict[str, type[PreTrainedModel]] = {
@@ -45,13 +47,17 @@ CLASSES: dict[str, type[PreTrainedModel]] = {
     "codegen": CodeGenModel,
     "falcon": FalconModel,
     "gpt2": GPT2Model,
+    "smollm3": SmolLM3ForCausalLM,
 }
+CHANGES: dict[str, dict[str, Any]] = {
+    "smollm3": {"no_rope_layers": [1, 0]}
+}  # the second layer does not rotate its keys
 
 
 def upstream(kind: str) -> PreTrainedModel:
     """An untouched model; the same weights each time."""
     torch.manual_seed(0)
-    return CLASSES[kind](tiny_config(kind.partition("_")[0])).eval()
+    return CLASSES[kind](tiny_config(kind.partition("_")[0], **CHANGES.get(kind, {}))).eval()
 
 
 def ours(kind: str) -> PreTrainedModel:
@@ -120,6 +126,10 @@ CARRIED = {
             task_type="CAUSAL_LM", num_virtual_tokens=4, prefix_projection=True, encoder_hidden_size=7
         ),
     ),
+    "prefix in layers of which one rotates": (
+        "smollm3",
+        lambda: PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4),
+    ),
     "prompt": ("llama", lambda: PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)),
     "prompt with positions": (
         "bert",
@@ -167,6 +177,18 @@ def test_an_adapter_of_ours_gives_the_same_outputs_in_peft(tmp_path: Path, case:
     theirs = PeftModel.from_pretrained(upstream("llama"), tmp_path).eval()
     assert_close(run(theirs), run(model), rtol=1e-5, atol=1e-6)
     assert (run(model) - run(upstream("llama"))).abs().max() > 1e-3
+
+
+def test_layers_that_rotate_are_told_by_their_keys_whatever_runs_and_whether_it_is_trained() -> None:
+    model = ours("smollm3")
+    model.add_adapter("a", "prefix_tuning_flat[prefix_length=3]")
+    model.train_adapter("a")
+    model.train()
+    assert rotating_layers(model.adapters_base, 2) == [True, False]
+    assert model.training and model.active_adapters is not None
+    assert rotating_layers(ours("llama").adapters_base, 2) == [True, True]
+    with pytest.raises(UnsupportedMethodError, match="of 3 layers 2 keep keys"):
+        rotating_layers(ours("llama").adapters_base, 3)
 
 
 FUSED = {

@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional
 from torch.testing import assert_close
 from transformers import (
     BertConfig,
     EncoderDecoderConfig,
     EncoderDecoderModel,
     Gemma3ForCausalLM,
+    Gemma3ForConditionalGeneration,
     Gemma3TextConfig,
     GemmaConfig,
     GPT2Config,
@@ -35,6 +37,7 @@ from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.prompt_tuning.insertion import Insertion
 from adapter_runtime.methods.prompt_tuning.windows import counts_columns
 from composite_models import BERT, IMAGE, VIT, pixels
+from conformance.instances import read
 from runtime_models import randomise
 
 PROMPT = "prompt_tuning[prompt_length=3]"
@@ -198,6 +201,25 @@ def test_positions_that_begin_at_one_do_so_with_a_prompt_in_all_ways_to_run_it()
         assert_close(one, two, rtol=1e-4, atol=1e-4)
     with torch.no_grad():
         assert_close(with_cache.logits[0], model(**inputs).logits[:, -1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("insert_at", ["embedding_output", "token_embeddings"])
+def test_targets_that_a_class_hands_down_to_its_root_grow_with_the_prompt_and_count_nothing(insert_at: str) -> None:
+    """Gemma 3's class with a head, whose loss is that of real tokens; its root reads none."""
+    known = read("gemma3")
+    torch.manual_seed(0)
+    model = prompted(
+        Gemma3ForConditionalGeneration(known.config()),
+        config=f"prompt_tuning[prompt_length=3,insert_at={insert_at!r}]",
+    )
+    inputs, targets = known.inputs(), known.inputs()["input_ids"]
+    logits = model(**inputs).logits
+    outputs = model(**inputs, labels=targets)
+    assert_close(outputs.logits, logits)
+    upstream = functional.cross_entropy(logits[:, :-1].flatten(0, 1), targets[:, 1:].flatten())
+    assert_close(outputs.loss, upstream)
+    outputs.loss.backward()
+    assert all(bool(parameter.grad.abs().sum()) for _, parameter in model.adapter_parameters("a"))
 
 
 # What goes on without the prompt

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel, StaticCache
+from transformers import AutoModelForSeq2SeqLM, DynamicCache, PreTrainedConfig, PreTrainedModel, StaticCache
 
 from adapter_runtime import (
     AdapterSetup,
@@ -29,6 +29,7 @@ from adapter_runtime import (
     ReftConfig,
     Split,
     Stack,
+    init,
 )
 from adapter_runtime.call.context import ForwardContext, thread
 from adapter_runtime.call.rows import TokenSpans
@@ -39,6 +40,7 @@ from adapter_runtime.methods.reft.module import EditShape, Reft
 from adapter_runtime.methods.reft.orthonormal import OrthonormalRows, nearest_orthonormal
 from adapter_runtime.methods.reft.positions import Stream, positions_of
 from adapter_runtime.roles import LayerStack
+from conformance.instances import read
 from runtime_models import adapted, randomise, upstream
 
 CONFIGS = [
@@ -165,6 +167,32 @@ def test_outputs_do_not_depend_on_what_stands_in_padded_places(config: str, padd
 def decoded(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, **options: Any) -> torch.Tensor:
     options = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False, "pad_token_id": 0, **options}
     return model.generate(ids, attention_mask=mask, **options)
+
+
+@pytest.mark.parametrize("model_type", ["t5", "bart"])
+def test_beams_begin_and_end_where_the_row_does_that_they_go_on_from(model_type: str) -> None:
+    """With ids for the decoder, its spans are read before rows become beams; without a cache all positions are edited again."""
+    known = read(model_type)
+    torch.manual_seed(0)
+    model = AutoModelForSeq2SeqLM.from_config(known.config()).double().eval()
+    init(model)
+    model.add_adapter("a", "loreft[prefix_positions=0,suffix_positions=1,r=2]")
+    model.double()
+    randomise(model, "a")
+    model.set_active_adapters("a")
+    encoded = {name: value for name, value in known.inputs().items() if name != "decoder_input_ids"}
+    options: dict[str, Any] = {
+        "decoder_input_ids": torch.tensor([[5, 9], [7, 8], [6, 6]]), "decoder_start_token_id": 1, "num_beams": 2, "max_new_tokens": 4, "min_new_tokens": 4,
+        "do_sample": False, "pad_token_id": 0, "return_dict_in_generate": True, "output_scores": True,
+    }  # fmt: skip
+    with_cache, without = (model.generate(**encoded, **options, use_cache=use) for use in (True, False))
+    for one, two in zip(with_cache.scores, without.scores, strict=True):
+        assert_close(one, two)
+
+
+def test_spans_of_rows_that_are_not_those_of_beams_stay() -> None:
+    three, four = (TokenSpans.read(None, rows, 6, 0, 0, torch.device("cpu")) for rows in (3, 4))
+    assert four.after(three) is four and three.after(four) is three
 
 
 @pytest.mark.parametrize("padding", ["none", "left"])

@@ -117,10 +117,15 @@ class TokenSpans:
         return cls(first, first + real.sum(dim=-1), past, length)
 
     def after(self, prompt: TokenSpans) -> TokenSpans:
-        """These spans in a later step of a generation: rows begin and end where they do in `prompt`, the spans of its first call."""
-        if prompt.end.shape != self.end.shape:
+        """These spans in a later step of a generation: rows begin and end where they do in `prompt`, the spans of its first call.
+
+        That may have been read before each row was repeated, once for each beam.
+        """
+        beams, others = divmod(len(self.end), len(prompt.end))
+        if others or not beams:
             return self
-        return TokenSpans(prompt.first, prompt.end, self.past, self.length)
+        first, end = (spans.repeat_interleave(beams) for spans in (prompt.first, prompt.end))
+        return TokenSpans(first, end, self.past, self.length)
 
 
 def mask_of_keys(mask: Argument) -> torch.Tensor | None:

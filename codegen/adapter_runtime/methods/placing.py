@@ -77,8 +77,8 @@ def check_wishes(model: AdaptedBaseModel, config: AdapterConfig, wishes: Collect
         if not wish.found and wish.is_explicit:
             others = ", ".join(other.shown for other in wishes if other.found) or "nothing else that it asks for"
             raise InvalidConfigError(
-                f"{type(config).__name__} asks for {wish.shown}, but no layer of {type(model).__name__} has a place for"
-                f" that. Leave it out. (There are places for {others}.)"
+                f"{type(config).__name__} asks for {wish.shown}, but no layer of {type(model.get_submodule('')).__name__} has a"
+                f" place for that. Leave it out. (There are places for {others}.)"
             )
 
 

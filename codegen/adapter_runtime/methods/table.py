@@ -159,7 +159,7 @@ def _wishes(asked: Iterable[Asked]) -> list[Wish]:
 
 def _no_place(model: AdaptedBaseModel, config: AdapterConfig) -> InvalidConfigError:
     asked = " and ".join(one.stated() for one in members(config))
-    message = f"No layer of {type(model).__name__} has a place for {asked}."
+    message = f"No layer of {type(model.get_submodule('')).__name__} has a place for {asked}."
     if other := list(_with_places(model, config)):
         message += f" There are places with {' or '.join(other)}."
     return InvalidConfigError(message)

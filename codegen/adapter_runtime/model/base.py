@@ -25,6 +25,15 @@ from adapter_runtime.model.interface.declaration import Interface
 from adapter_runtime.model.parts.part import AdapterPart
 
 
+def refuse_parts(config: AdapterConfig, why: str) -> None:
+    """Raise an `InvalidConfigError` where a config names parts of a model."""
+    named = next((member.parts for member in members(config) if member.parts is not None), None)
+    if named is not None:
+        raise InvalidConfigError(
+            f'parts={named} names parts of a model, but {why}. Leave it out (parts=None; on loading: config={{"parts": None}}).'
+        )
+
+
 class ModelBaseAdaptersMixin(AdapterPart, ModelAdaptersMixin):
     """Base of generated mixins of base models, which state where the layers are."""
 
@@ -83,12 +92,7 @@ class ModelBaseAdaptersMixin(AdapterPart, ModelAdaptersMixin):
             UnsupportedMethodError: it has none.
             InvalidConfigError: no layer would get anything, or the config names parts, and the model is not made of several.
         """
-        named = next((member.parts for member in members(config) if member.parts is not None), None)
-        if named is not None:
-            raise InvalidConfigError(
-                f"parts={named} names parts of a model, but {type(self).__name__} is not made of several models. Leave it out"
-                ' (parts=None; on loading: config={"parts": None}).'
-            )
+        refuse_parts(config, f"{type(self).__name__} is not made of several models")
         self.check_supported(config)
 
     def place_adapter(self, name: str, config: AdapterConfig) -> None:

@@ -16,11 +16,12 @@ from adapter_runtime.call.checkpoint import CheckpointFunction
 from adapter_runtime.call.context import ContextScope, thread
 from adapter_runtime.call.repeating import by_name, repeated
 from adapter_runtime.composition import Setup
+from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.contract.summary import HeadSummary
 from adapter_runtime.errors import UnsupportedModelError
 from adapter_runtime.methods.prompt_tuning.api import PromptGenerationMixin
 from adapter_runtime.model.api import ModelAdaptersMixin
-from adapter_runtime.model.base import ModelBaseAdaptersMixin, wrap_checkpoints
+from adapter_runtime.model.base import ModelBaseAdaptersMixin, refuse_parts, wrap_checkpoints
 from adapter_runtime.model.calls import calls_in_context, find_spans, of_copies, see_generation
 from adapter_runtime.model.parts.places import counts_items
 
@@ -36,6 +37,14 @@ class ModelAroundBaseAdaptersMixin(ModelAdaptersMixin):
                 f"The base model of {type(self).__name__}, a {type(base).__name__}, has no adapters. Call init(model) first."
             )
         return base.adapters_base
+
+    def _check_supported(self, config: AdapterConfig) -> None:
+        if self.models_beside and "" in self.adapters_base.adapter_parts():
+            beside = ", ".join(self.models_beside)
+            refuse_parts(
+                config, f"in {type(self).__name__} one alone has adapters, {self.base_model_prefix}, and {beside} none"
+            )
+        super()._check_supported(config)
 
     def summarized_heads(self) -> list[HeadSummary]:
         """The modules of upstream's class beside its base model: they always run."""

@@ -40,6 +40,8 @@ _TYPES = ("token_type_ids", "mm_token_type_ids")
 # Of sounds and images, which may happen to be as long as the text.
 _OF_OTHERS = ("feature", "pixel", "input_values")
 _PER_TOKEN = frozenset({"input_ids", "inputs_embeds", "attention_mask", "position_ids", *_TYPES})
+_TARGETS = "labels"  # a class with a head may hand them down (Gemma 3)
+_NO_TARGET = -100  # that of positions that count in no loss
 
 
 class Reserved(CallSlot):
@@ -131,6 +133,9 @@ def _with_columns(
         if not isinstance(value, torch.Tensor) or value.shape[:2] != tokens.shape[:2]:
             continue
         if any(word in name for word in _OF_OTHERS):
+            continue
+        if name == _TARGETS and not root.runs_head():
+            yield name, insertion.into(value, value.new_full((rows, insertion.length), _NO_TARGET))
             continue
         if name not in _PER_TOKEN:
             raise UnsupportedMethodError(

@@ -19,6 +19,7 @@ from adapter_runtime.call.arguments import Argument
 from adapter_runtime.call.context import AdapterSetup
 from adapter_runtime.composition import AdapterCompositionBlock
 from adapter_runtime.contract.config import AdapterConfig
+from adapter_runtime.contract.paths import found
 from adapter_runtime.contract.state import ModelAdaptersConfig
 from adapter_runtime.errors import AdapterError, InvalidConfigError, UnsupportedMethodError
 from adapter_runtime.methods.configs.union import meet, members
@@ -167,7 +168,8 @@ class ModelUsingSubmodelsAdaptersMixin(
             table = self.get_input_embeddings()
         except (NotImplementedError, AttributeError):  # several towers: upstream does not say which table
             table = None
-        holding = (part for part in parts if part.get_submodule(part.token_embeddings) is table)
+        # A class that is an encoder of tokens elsewhere may be built without a table (SeamlessM4T's of units).
+        holding = (part for part in parts if table is not None and found(part, part.token_embeddings) is table)
         return next(holding, parts[0] if parts else self.own_part)
 
     def iter_layers(self) -> Iterator[tuple[int, nn.Module]]:
