@@ -330,19 +330,26 @@ def embeddings_are_resized(model_type: str) -> None:
     subject = base_subject(model_type)
     if not subject.text:
         pytest.skip("no token embeddings")
+    inputs = subject.padded_inputs("right")
+    of_new = {**inputs, "input_ids": inputs["input_ids"] * 0 + VOCAB_SIZE + 6}
+    upstream = subject.upstream()
     try:
-        subject.upstream().get_input_embeddings()
-    except NotImplementedError:  # of VITS
-        pytest.skip("upstream's model does not say which embeddings are those of its inputs, and cannot resize them")
+        upstream.resize_token_embeddings(VOCAB_SIZE + 7)
+        run(upstream, of_new)
+    except (
+        Exception
+    ) as error:  # whatever upstream raises: it names no table (VITS), or looks tokens up in another one (DeepSeek-V4)
+        pytest.skip(
+            f"upstream's model cannot be resized, or cannot read new tokens then: {type(error).__name__}: {error}"
+        )
     model = adapter_model(model_type)
     add_random_adapter(model)
-    inputs = subject.padded_inputs("right")
     before = run(model, inputs)
     model.resize_token_embeddings(VOCAB_SIZE + 7)
     assert_bitwise(run(model, inputs), before, "known tokens")
     if model.config.get_text_config().vocab_size != VOCAB_SIZE + 7:
         raise AssertionError("the config does not have the new size")
-    run(model, {**inputs, "input_ids": inputs["input_ids"] * 0 + VOCAB_SIZE + 6})
+    run(model, of_new)
 
 
 def model_is_pickled(model_type: str) -> None:
@@ -350,7 +357,10 @@ def model_is_pickled(model_type: str) -> None:
     subject = base_subject(model_type)
     try:
         pickle.dumps(subject.upstream())
-    except RuntimeError as error:  # of torch, which keeps parametrised modules from it
+    except (
+        RuntimeError,
+        AttributeError,
+    ) as error:  # of parametrised modules, and of hooks that are functions within one
         pytest.skip(f"upstream's model cannot be pickled: {error}")
     model = adapter_model(model_type)
     add_random_adapter(model)
