@@ -47,7 +47,9 @@ def reft_applied(
         module = upstream.get_submodule(layer.path)
         if not layer.has_rows:
             of_part = inputs[layer.part]
-            handles.append(module.register_forward_hook(_without_rows(layer.form, of_part), prepend=True))
+            handles.append(
+                module.register_forward_hook(_without_rows(layer.form, of_part, inputs[layout.base]), prepend=True)
+            )
             continue
         edits = [(part, _units(part, layer.path, name, weights)) for name, part in adapters]
         mask = functools.partial(mask_of, upstream, layout, layer, inputs)
@@ -115,16 +117,21 @@ def _seen_by_some(mask: Tensor) -> Tensor:
     return seen[:, 0].any(dim=1).long()
 
 
-def _without_rows(form: str, inputs: Mapping[str, Any]) -> Callable[..., None]:
+def _without_rows(form: str, inputs: Mapping[str, Any], of_whole: Mapping[str, Any]) -> Callable[..., None]:
     """A layer that is left out must have a reason for it: what it gives is no (batch, length, width), or of another length than its tokens, or than
     what it was given.
+
+    Args:
+        form: as its stack says.
+        inputs: of its part.
+        of_whole: of the model around that, whose tokens are those of a part that gets something embedded (BLT's patches).
     """
 
     def hook(module: nn.Module, args: Any, output: Any) -> None:
         hidden = output[0] if isinstance(output, tuple) else output
         if not isinstance(hidden, Tensor):  # several tensors beside each other
             return
-        tokens = inputs.get("input_ids")
+        tokens = (of_whole if "input_ids" not in inputs and "inputs_embeds" in inputs else inputs).get("input_ids")
         has_rows = hidden.dim() == 3 and hidden.shape[0] == BATCH != hidden.shape[1]
         is_other = tokens is not None and has_rows and hidden.shape[1] != tokens.shape[1]
         is_shortened = bool(args) and isinstance(args[0], Tensor) and args[0].shape[1:2] > hidden.shape[1:2]
