@@ -237,9 +237,10 @@ def test_prompt_is_embeddings_in_front(padding: Padding) -> None:
 
 
 def test_prompt_within_a_whole_stands_behind_the_padding_where_layers_count_columns() -> None:
-    """A window of 4 columns would end before a prompt that stands in front of as many of padding."""
+    """A window of a few columns would end before a prompt that stands in front of as many of padding."""
     (subject,) = method_subjects("gemma4_unified")
-    inputs, upstream = subject.padded_inputs("left"), subject.upstream()
+    padded_inputs, upstream = subject.padded_inputs("left"), subject.upstream()
+    inputs = {name: padded_inputs[name] for name in ("input_ids", "attention_mask")}  # of texts alone
     where = as_called(layout_of(initialised(subject)), subject, inputs)
     weights = {prompt_name(where, NAME): random(5, WIDTH)}
 
