@@ -239,8 +239,9 @@ def test_prompt_is_embeddings_in_front(padding: Padding) -> None:
 def test_prompt_within_a_whole_stands_behind_the_padding_where_layers_count_columns() -> None:
     """A window of a few columns would end before a prompt that stands in front of as many of padding."""
     (subject,) = method_subjects("gemma4_unified")
-    padded_inputs, upstream = subject.padded_inputs("left"), subject.upstream()
-    inputs = {name: padded_inputs[name] for name in ("input_ids", "attention_mask")}  # of texts alone
+    tokens, upstream = subject.padded_inputs()["input_ids"][:, -8:], subject.upstream()  # behind those of images and sounds
+    mask = (torch.arange(tokens.shape[1]) >= torch.tensor(PADS)[:, None]).long()
+    inputs = {"input_ids": tokens * mask, "attention_mask": mask}
     where = as_called(layout_of(initialised(subject)), subject, inputs)
     weights = {prompt_name(where, NAME): random(5, WIDTH)}
 
