@@ -239,7 +239,10 @@ def test_prompt_is_embeddings_in_front(padding: Padding) -> None:
 def test_prompt_within_a_whole_stands_behind_the_padding_where_layers_count_columns() -> None:
     """A window of a few columns would end before a prompt that stands in front of as many of padding."""
     (subject,) = method_subjects("gemma4_unified")
-    tokens, upstream = subject.padded_inputs()["input_ids"][:, -8:], subject.upstream()  # behind those of images and sounds
+    tokens, upstream = (
+        subject.padded_inputs()["input_ids"][:, -8:],
+        subject.upstream(),
+    )  # behind those of images and sounds
     mask = (torch.arange(tokens.shape[1]) >= torch.tensor(PADS)[:, None]).long()
     inputs = {"input_ids": tokens * mask, "attention_mask": mask}
     where = as_called(layout_of(initialised(subject)), subject, inputs)
