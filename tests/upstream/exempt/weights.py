@@ -63,7 +63,10 @@ def _renames_by_beginnings(facts: Facts) -> bool:
     model."""
     changes = [change for change in _conversions(facts) if not isinstance(change, PrefixChange)]
     sources = [source for change in changes for source in change.source_patterns]
-    return bool(sources) and all(source.startswith("^") for source in sources)
+    if not sources or not all(source.startswith("^") for source in sources):
+        return False
+    model = facts.tested(facts.subject.config())
+    return _names_in_a_file(model) == set(model.state_dict())
 
 
 def _names_what_is_not_there(facts: Facts) -> bool:
