@@ -184,8 +184,10 @@ def test_layers_that_rotate_are_told_by_their_keys_whatever_runs_and_whether_it_
     model.add_adapter("a", "prefix_tuning_flat[prefix_length=3]")
     model.train_adapter("a")
     model.train()
+    model.model.layers[0].eval()
     assert rotating_layers(model.adapters_base, 2) == [True, False]
     assert model.training and model.active_adapters is not None
+    assert [layer.mlp.training for layer in model.model.layers] == [False, True]
     assert rotating_layers(ours("llama").adapters_base, 2) == [True, True]
     with pytest.raises(UnsupportedMethodError, match="of 3 layers 2 keep keys"):
         rotating_layers(ours("llama").adapters_base, 3)

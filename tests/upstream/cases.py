@@ -6,7 +6,6 @@ import contextlib
 import functools
 import unittest
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -16,9 +15,8 @@ from transformers import PreTrainedModel, set_seed
 
 from adapter_runtime.model.heads.adapter_model import AdapterModelMixin
 from conformance import heads
-from conformance.adapted import upstream_class
 from conformance.checks.checkpointing import few_recomputed
-from conformance.subjects import Subject, model_class
+from conformance.subjects import model_class
 from upstream import sources
 from upstream.exempt import Facts, exempt
 from upstream.exempt.weights import renames_weights
@@ -84,7 +82,7 @@ def run(model_type: str, name: str) -> None:
 @functools.cache
 def facts(model_type: str) -> Facts:
     """What entries of the table ask about a model."""
-    subject = _held(model_type)
+    subject = heads.held_subject(model_type)
     return Facts(
         subject=subject,
         config=subject.config(),
@@ -99,27 +97,13 @@ def facts(model_type: str) -> Facts:
 @functools.cache
 def _said_of_own(model_type: str, name: str) -> str:
     """What a test says of upstream's own class, with our instance and inputs: how it fails or is skipped; "" = it passes."""
-    own = _with_main_input(model_class(_held(model_type).architecture), model_type)
+    own = _with_main_input(model_class(heads.held_subject(model_type).architecture), model_type)
     case = type(f"{own.__name__}Test", (case_of(model_type),), {"all_model_classes": (own,)})(name)
     try:
         _run(case)
     except (Exception, pytest.skip.Exception) as said:
         return f"{type(said).__name__}: {said}"
     return ""
-
-
-@functools.cache
-def _held(model_type: str) -> Subject:
-    """The subject of upstream's class that the AdapterModel holds: upstream's table may name several, and the other one first (TIPSv2's
-    DPT)."""
-    subject = heads.base_subject(model_type)
-    with torch.device("meta"):
-        tested = heads.adapter_model_class(model_type)(subject.config())
-        named = model_class(subject.architecture)(subject.config())
-    held = getattr(tested, tested.base_model_prefix)
-    if isinstance(held, (type(named), type(named.base_model))):
-        return subject
-    return replace(subject, architecture=upstream_class(type(held)).__name__)
 
 
 def _with_main_input(own: type[PreTrainedModel], model_type: str) -> type[PreTrainedModel]:

@@ -210,7 +210,7 @@ def test_upstreams_own_class_is_asked_with_the_same_main_input(model_type: str, 
     ],
 )
 def test_upstreams_own_class_is_that_which_the_adapter_model_holds(model_type: str, architecture: str) -> None:
-    assert cases._held(model_type).architecture == architecture
+    assert heads.held_subject(model_type).architecture == architecture
 
 
 @pytest.mark.parametrize(

@@ -92,15 +92,12 @@ class AdapterConfig(NamesModules, Mapping[str, Json]):
 
     def stated(self) -> str:
         """For messages: the class, with the options that are not as by default."""
-        unlike = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
-        given = [f"{name}={value!r}" for name, value in unlike.items() if value != self._default(name)]
+        given = []
+        for item in dataclasses.fields(self):
+            default = item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
+            if (value := getattr(self, item.name)) != default:
+                given.append(f"{item.name}={value!r}")
         return f"{type(self).__name__}({', '.join(given)})"
-
-    @classmethod
-    def _default(cls, name: str) -> Any:
-        """MISSING for an option that must be given."""
-        (item,) = (item for item in dataclasses.fields(cls) if item.name == name)
-        return item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
 
     @staticmethod
     def of_architecture(architecture: str | None) -> type[AdapterConfig] | None:

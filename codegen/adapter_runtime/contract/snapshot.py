@@ -1,4 +1,7 @@
-"""All or nothing: any error inside of `unchanged_on_error` leaves a model and its config as they were."""
+"""All or nothing: any error inside of `unchanged_on_error` leaves a model and its config as they were.
+
+And whatever happens inside of `in_evaluation`, each module is in its own mode again.
+"""
 
 from __future__ import annotations
 
@@ -98,3 +101,15 @@ def _merged(modules: Iterable[nn.Module]) -> Iterator[torch.Tensor]:
     for module in modules:
         if module.__dict__.get("unmerged") is not None:
             yield from (tensor for tensor in (module.weight, module.bias) if isinstance(tensor, torch.Tensor))
+
+
+@contextmanager
+def in_evaluation(model: nn.Module) -> Iterator[None]:
+    """Within, nothing of `model` draws at random; then each module is in its own mode again."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers.trainer_pt_utils import LabelSmoother
 
+from adapter_runtime.contract.snapshot import in_evaluation
 from adapter_runtime.model.api import ModelAdaptersMixin
 from adapter_runtime.training.readiness import TrainingSetupError, active_heads
 
@@ -29,15 +30,11 @@ def uses_item_count(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> boo
         model: it is called twice.
         inputs: the arguments of a call, with targets; tensors are [B, ...].
     """
-    was_training = model.training
-    model.eval()  # without dropout: no random number is drawn
-    try:
-        losses = []
+    losses = []
+    with in_evaluation(model):
         for count in (1.0, 2.0):
             outputs = model(**inputs, num_items_in_batch=torch.tensor(count))
             losses.append(float(outputs["loss"] if isinstance(outputs, dict) else outputs[0]))
-    finally:
-        model.train(was_training)
     return losses[0] != losses[1]
 
 

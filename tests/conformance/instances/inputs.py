@@ -360,11 +360,10 @@ def _tokens(name: str, facts: Facts) -> list[Recipe]:
     if put:
         return [one]
     books = _number(facts.config, ("num_codebooks", "n_codebooks", "num_quantizers"), 4)
-    binned = _filled(
-        "ids", BATCH, LENGTH, facts.bins, low=0, high=min(high, 20)
-    )  # a spectrum in whole numbers (Inkling)
+    # A spectrum in whole numbers (Inkling).
+    binned = [_filled("ids", BATCH, LENGTH, facts.bins, low=0, high=min(high, 20))] if "audio" in said else []
     return [
-        *([binned] if "audio" in said else []),
+        *binned,
         one,
         _filled("ids", BATCH, books, LENGTH, low=0, high=min(high, 20)),
         _filled("ids", BATCH, LENGTH, books, low=0, high=min(high, 20)),
@@ -926,15 +925,13 @@ def _features(model: PreTrainedModel, what: str, seconds: float) -> list[Found]:
     names = [n for n, entry in known.items() if entry.default is entry.empty or n == source]
     reading = functools.partial(_reading_all, maker, source)
     found = _tried(reading, model.config, known, names, Found({}), time.process_time() + PATIENCE * seconds)
-    stand_alone = placeholder(model.config, what) is None and not any(
-        {what, "position", "mask"} <= set(words(name)) for name in takes(model)
-    )
+    masked = any({what, "position", "mask"} <= set(words(name)) for name in takes(model))
+    said = [n for _, node in nodes(model.config) for n in integers(attribute(node, "num_query_tokens"))]
     every: list[Found] = []
     for form in _forms(reading, model, source, found):
         features = ran(maker, tensors(form.recipes(model.config)))
-        said = [n for _, node in nodes(model.config) for n in integers(attribute(node, "num_query_tokens"))]
         numbers = {_rows(features), *(BATCH * n for n in said if what == "image")}
-        if stand_alone:
+        if placeholder(model.config, what) is None and not masked:
             raise Failed(ValueError(f"no {what}_token_id stands for the {sorted(numbers)} features of {BATCH} rows"))
         whole = sorted((number for number in numbers if number and not number % BATCH), reverse=True)
         every += [replace(form, put={what: number // BATCH}) for number in whole]

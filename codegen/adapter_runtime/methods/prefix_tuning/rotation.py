@@ -16,6 +16,7 @@ from torch import nn
 
 from adapter_runtime.call.context import AdapterSetup
 from adapter_runtime.contract.protocol import AdaptedBaseModel
+from adapter_runtime.contract.snapshot import in_evaluation
 from adapter_runtime.errors import UnsupportedMethodError
 
 # Upstream's function: queries and keys [B, heads, L, width], cosines and sines -> both, rotated
@@ -53,16 +54,12 @@ def rotating_layers(base: AdaptedBaseModel, layers: int) -> list[bool]:
         UnsupportedMethodError: the keys of a token are not to be had.
     """
     model = base.get_submodule("")
-    was_training = model.training
     tokens = torch.arange(_ROWS, device=next(base.parameters()).device)[:, None]
     try:
-        model.eval()
-        with AdapterSetup(None):
+        with in_evaluation(model), AdapterSetup(None):
             first, moved = (_keys(model, tokens, torch.full_like(tokens, position)) for position in (0, _MOVED))
     except (TypeError, ValueError, RuntimeError, KeyError, IndexError, AttributeError) as error:
         raise _refusal(base, f"which of its layers turn keys cannot be tried ({error})") from error
-    finally:
-        model.train(was_training)
     if len(first) != layers or len(moved) != layers:
         raise _refusal(base, f"of {layers} layers {len(first)} keep keys")
     return [not torch.equal(one, other) for one, other in zip(first, moved, strict=True)]

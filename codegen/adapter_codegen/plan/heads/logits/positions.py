@@ -169,14 +169,9 @@ def _left_out(item: Value) -> str | None:
     start = ends[0]
     if integer(start) == 1:
         return ""
-    is_more = (
-        isinstance(start, cst.BinaryOperation) and isinstance(start.operator, cst.Add) and integer(start.left) == 1
-    )
-    return (
-        (config_field(dotted_name(start.right)) or None)
-        if is_more and isinstance(start, cst.BinaryOperation)
-        else None
-    )
+    if not (isinstance(start, cst.BinaryOperation) and isinstance(start.operator, cst.Add)):
+        return None
+    return (config_field(dotted_name(start.right)) or None) if integer(start.left) == 1 else None
 
 
 def _unpadded(value: Value) -> Value:
